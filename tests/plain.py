@@ -12,7 +12,8 @@ from whydiff.report.view import build
 
 JARGON = re.compile(
     r"\b(D32|D64|slope|lifted|resynchron\w*|inert|unpaired|origins?|anchor\w*|oracle|propagated|fingerprints?|(?<!--)payloads?"
-    r"|intervention|leaf|leaves|[a-z]+#\d+|substitute|restore-state|set-scalar|put-back|mean_abs|rel_l2|scaling test)\b"
+    r"|intervention|leaf|leaves|[a-z]+#\d+|substitute|restore-state|restore-values|hold-in|set-scalar|put-back"
+    r"|mean_abs|rel_l2|scaling test)\b"
 )
 """Words of those who know whydiff; they stand behind -v and on the explanation pages."""
 SHORT = 3

@@ -96,7 +96,8 @@ def judged(world: World, *causes: Cause) -> list[Cause]:
         )
         for name in (site.partition(":")[0] for site in world.origins)
     )
-    case: Any = SimpleNamespace(experiments=world, localization=SimpleNamespace(origins=origins))
+    traces = (SimpleNamespace(leaves=()),) * 2
+    case: Any = SimpleNamespace(experiments=world, localization=SimpleNamespace(origins=origins), traces=traces)
     return list(verify(case, causes))
 
 

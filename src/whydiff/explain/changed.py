@@ -23,6 +23,7 @@ from whydiff.explain.interventions import (
     outputs_with_replaced,
 )
 from whydiff.explain.moving import LIFTED, liftable, moving
+from whydiff.explain.restoring import HELD, RESTORED, restored
 from whydiff.explain.sides import Sides
 from whydiff.explain.sites import call_at, read_at, sites_of, written_at
 from whydiff.numbers.casts import rounded
@@ -34,8 +35,6 @@ from whydiff.records import Alignment, Call, Count, Event, Intervention, Lift, P
 COUNT, ORDER, UNTIE = "count-on", "carry-out-as", "untie"
 Watched = tuple[Progress | None, str] | None
 """Who is told of a replay's progress, and under which name."""
-RESTORED = frozenset({"restore-state", "restore-input"})
-"""Interventions that a replay can always carry out; `Changed.replays` says which others it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class Changed:
             return not (replayable(self.sides.reference) or replayable(self.sides.candidate))
         if item.name in RESTORED:
             return self._fits(item)
-        return item.name in (*EDITS, REPEAT, COUNT) or bool(self._carried(item))
+        return item.name in (*EDITS, REPEAT, COUNT, HELD) or bool(self._carried(item))
 
     def _fits(self, item: Intervention) -> bool:
         """Whether the reference's tensor has the shape of the one whose place it takes: recorded calls work on no other."""
@@ -196,20 +195,7 @@ class Changed:
         """A replay of the candidate under interventions other than replaced ops."""
         sides = self.sides
         donor = executor_of(sides.reference)
-        by_name = {leaf.name: leaf for leaf in sides.reference.leaves}
-        mine = {leaf.name: leaf for leaf in sides.candidate.leaves}
-        restoring = [item for item in interventions if item.name in RESTORED]
-        for item in restoring:
-            ours, theirs = by_name[item.value or item.target].spec, mine[item.target].spec
-            if ours.shape != theirs.shape:
-                raise ReplayError(
-                    "A tensor of another shape cannot take this one's place in a replay.",
-                    where=item.target,
-                    actual=str(theirs),
-                    expected=str(ours),
-                    next_step="give the candidate as a live target",
-                )
-        restore = {i.target: donor.leaf_value(by_name[i.value or i.target]) for i in restoring}
+        restore = restored(sides, interventions)
         restore |= {i.target: repeated(sides.candidate, i) for i in interventions if i.name == REPEAT}
         restore |= {i.target: counted(sides.candidate, i) for i in interventions if i.name == COUNT}
         carried = {k: call for item in interventions for k, call in self._carried(item).items()}

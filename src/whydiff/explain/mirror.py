@@ -2,7 +2,7 @@
 
 | intervention on the candidate | its mirror on the reference |
 |---|---|
-| ``restore-state``, ``restore-input`` | the counterpart gets the candidate's tensor |
+| ``restore-state``, ``restore-input``, ``restore-values`` | the counterpart gets the candidate's tensor |
 | ``set-scalar``, ``set-mode``, ``set-flag`` | the counterpart gets the value that the candidate has |
 | ``set-argument`` | the counterpart of the call gets the candidate's argument |
 | ``read-from`` | the counterpart of the read looks at the counterpart of what the candidate's looks at |
@@ -185,6 +185,7 @@ class _Mirror:
 _KINDS: Mapping[str, Callable[[_Mirror, Intervention], Intervention | None]] = {
     "restore-state": _Mirror.restored,
     "restore-input": _Mirror.restored,
+    "restore-values": _Mirror.restored,
     "set-scalar": _Mirror.scalar,
     "set-mode": _Mirror.mode,
     "set-flag": _Mirror.flag,

@@ -85,6 +85,15 @@ def casts_apart(case: Case) -> tuple[Cast, ...]:
         return ()
 
 
+def casts_and_others(case: Case) -> tuple[tuple[Cast, ...], tuple[tuple[Leaf, Leaf], ...]]:
+    """How those are rounded of which one side's is the other's, rounded, and the pairs that are none; empty: not kept."""
+    try:
+        casts = [(pair, cast_of(case, *pair)) for pair in told_apart(case)]
+    except PayloadError:
+        return (), ()
+    return tuple(cast for _, cast in casts if cast is not None), tuple(pair for pair, cast in casts if cast is None)
+
+
 def cast_of(case: Case, ours: Leaf, theirs: Leaf) -> Cast | None:
     """What shows that one side's tensor is the other's, rounded; None: it is not.
 

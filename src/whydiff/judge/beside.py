@@ -10,12 +10,13 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from whydiff.capturing.adapters import Progress
-from whydiff.errors import PayloadError
+from whydiff.capturing.adapters import Progress, executor_of
+from whydiff.errors import PayloadError, ReplayError
 from whydiff.explain.case import Case
-from whydiff.explain.causes import detectors, pr002, proposed, undone, whole_cast
+from whydiff.explain.causes import Undone, detectors, pr002, proposed, undone, whole_cast
 from whydiff.explain.read_alike import told_apart
-from whydiff.explain.rounded_numbers import all_given_back, numbers_back
+from whydiff.explain.restoring import by_values
+from whydiff.explain.rounded_numbers import numbers_back
 from whydiff.explain.scaling import measure_scaling
 from whydiff.explain.sides import SIDES
 from whydiff.explain.uncast import uncast
@@ -24,7 +25,6 @@ from whydiff.judge.claims import Claims
 from whydiff.judge.each_origin import judge_origins
 from whydiff.judge.verify import verify
 from whydiff.locate.localize import localize
-from whydiff.numbers.casts import Cast
 from whydiff.records import Cause, Evidence, Origin, Verdict
 
 _UNDONE = Evidence("found with the cast undone: in one dtype and on the same tensors the two sides differ here")
@@ -48,13 +48,14 @@ def beside_a_cast(case: Case, progress: Progress | None = None) -> Beside:
     found = undone(case)
     if found is None or whole_cast(case) is not None:
         return Beside()
-    inner = _in_one_dtype(case, found.cast, progress)
+    inner = _in_one_dtype(case, found, progress)
     if inner is None or not inner.localization.origins:
         return Beside()
     with closing(inner):
         others = [cause for rule in detectors() for cause in proposed(rule, inner) if cause.verdict is Verdict.SEMANTIC]
         judged = judge_origins(inner, (), measure_scaling(inner, progress))
-    whole = pr002.REGISTER.of_whole(case, found.cast, (*all_given_back(case), *found.dtypes))
+    whole = pr002.REGISTER.of_whole(case, found.cast, (*found.back, *numbers_back(case), *found.dtypes))
+    others = [replace(cause, interventions=by_values(case.traces, cause.interventions)) for cause in others]
     causes = _together(case, replace(whole, put_in=found.put_in), others, progress)
     claims = [Claims.of(cause) for cause in causes[1:]]
     return Beside(
@@ -81,13 +82,17 @@ def _together(case: Case, whole: Cause, others: list[Cause], progress: Progress 
     return causes
 
 
-def _in_one_dtype(case: Case, cast: Cast, progress: Progress | None) -> Case | None:
+def _in_one_dtype(case: Case, found: Undone, progress: Progress | None) -> Case | None:
     """The pair with the cast undone; None: it cannot be."""
+    cast = found.cast
     side = SIDES.index(cast.rounded)
     traces = [*case.traces]
     try:
         tensors = {pair[side].name: case.payload(pair[1 - side], SIDES[1 - side]) for pair in told_apart(case)}
-    except PayloadError:
+        own = executor_of(traces[side])
+        for pair in found.changed:
+            tensors[pair[side].name] = own.payload(own.held_in(own.leaf_value(pair[side]), cast.wide))
+    except (PayloadError, ReplayError):
         return None
     wide = uncast(traces[side], cast.wide, cast.narrow, tensors, numbers_back(case, SIDES[side]))
     if wide is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from whydiff.explain.draws import DRAW_FROM, begun_alike
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.interventions import TRANSPLANTS
+from whydiff.explain.restoring import VALUES
 from whydiff.numbers.tolerance import CANCELLED_SHARE, PRECISION_CLASS_RATIO, UNIT_ROUNDOFF
 from whydiff.records import Cause, Direction, Experiment, Intervention, Left, Remedy, Status
 
@@ -221,6 +222,9 @@ def _fails(cause: Cause, away: Way, put: Way) -> Cause | None:
     """Taking it away does not help."""
     if away.works:
         return None
+    if any(item.name == VALUES for item in away.interventions):
+        why = "in the dtype that the candidate holds, what is left is its cast too, without which it could not be tried"
+        return replace(cause, reason=f"{why} ({_mean(away)})")
     if away.astray and away.every.equal:
         why = "alone it leads farther away; with parts of the reference in other causes' places the outputs agree"
         return replace(cause, reason=f"{why}, which it may only repair")

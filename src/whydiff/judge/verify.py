@@ -17,6 +17,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import by_code
 from whydiff.explain.experiments import Outcome
 from whydiff.explain.interventions import TRANSPLANTS
+from whydiff.explain.restoring import by_values
 from whydiff.explain.sides import Side
 from whydiff.judge.claims import Claims
 from whydiff.judge.proof import Way, concluded
@@ -64,7 +65,11 @@ def _verify(case: Case, done: list[Cause], progress: Progress | None) -> None:
             one = _hypothesis(case, cause)
             if not one.away or not case.experiments.supports(one.away):
                 done[number] = _untested(cause, one)
-            elif why := _failed(case, one.away, "candidate", cause):
+                continue
+            why = _failed(case, one.away, "candidate", cause)
+            if why and (held := _in_the_held_dtype(case, one)) is not None:
+                one, why = held, ""
+            if why:
                 done[number] = replace(cause, reason=f"the experiment failed: {why}")
             else:
                 asked[number] = one
@@ -88,6 +93,18 @@ def _hypothesis(case: Case, cause: Cause) -> _Hypothesis:
     away = _distinct(rule.take_away(case, cause))
     put = _distinct(rule.put_in(case, cause)) if away else ()
     return _Hypothesis(cause, away, put)
+
+
+def _in_the_held_dtype(case: Case, one: _Hypothesis) -> _Hypothesis | None:
+    """Other values that a side cannot be given in the other side's dtype, in its own; None: that fails too, or is no other.
+
+    A cast that were undone so would be left as it is.
+    """
+    away = by_values(case.traces, one.away)
+    if one.cause.verdict is not Verdict.SEMANTIC or away == one.away or not case.experiments.supports(away):
+        return None
+    cause = replace(one.cause, interventions=away, put_in=())
+    return None if _failed(case, away, "candidate", cause) else _hypothesis(case, cause)
 
 
 def _drawing_alike(case: Case, asked: dict[int, _Hypothesis]) -> dict[int, _Hypothesis]:

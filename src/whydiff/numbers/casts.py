@@ -87,6 +87,26 @@ def rounded(payload: Payload, dtype: str) -> Payload:
     return Payload(round_to(exact, dtype).astype(payload.bits.dtype), payload.dtype)
 
 
+def farther_than_rounding(wide: Payload, narrow: Payload) -> bool:
+    """Whether some element lies a whole place of the narrower dtype or more away: no way of rounding takes it so far.
+
+    Args:
+        wide, narrow: of one shape and of floating dtypes; an element that is finite in only one of them counts.
+    """
+    if not {wide.dtype, narrow.dtype} <= _KINDS.keys():
+        return False
+    exact, held = _line(wide), _line(narrow)
+    return any(_far(_exact(exact, at), _exact(held, at), narrow.dtype) for at in range(0, exact.size, _BLOCK))
+
+
+def _far(exact: Array, held: Array, narrow: str) -> bool:
+    finite = np.isfinite(exact)
+    inside = finite & (np.abs(exact) <= FORMATS[narrow].largest)
+    if np.any(np.isfinite(held)[~finite]) or not np.all(np.isfinite(held)[inside]):
+        return True
+    return bool(np.any(np.abs(held[inside] - exact[inside]) >= FORMATS[narrow].quantum(exact[inside])))
+
+
 def share_equal_to_rounding(reference: Payload, candidate: Payload) -> tuple[int, int] | None:
     """(how many elements equal the reference's rounding to the candidate's dtype, elements).
 

@@ -223,8 +223,9 @@ class Origin:
 class Intervention:
     """A named change to a rerun; the adapter carries it out.
 
-    ``restore-state`` target=leaf name; ``set-scalar`` target=attribute path, value; ``set-flag``
-    target=flag, value; ``set-mode`` target=module path, value=training bool; ``substitute`` target=str(site);
+    ``restore-state``, ``restore-values`` (in the dtype that is held) target=leaf name; ``set-scalar`` target=attribute
+    path, value; ``set-flag`` target=flag, value; ``set-mode`` target=module path, value=training bool;
+    ``substitute`` target=str(site);
     ``draw-from`` target=number of a draw, value=number of the other side's whose state it begins from;
     ``set-argument`` target=str(site), value=(argument, value); ``replace-op`` target=str(site) …
     """

@@ -12,7 +12,7 @@ from whydiff import registry
 from whydiff.explain.causes._activations import activation
 from whydiff.explain.causes._environment import INERT, code_of
 from whydiff.explain.causes._explained import causes_of
-from whydiff.explain.causes._precision import undone, whole_cast
+from whydiff.explain.causes._precision import Undone, undone, whole_cast
 from whydiff.explain.causes._range import widened, with_experiment
 from whydiff.explain.causes._rule import CauseRule, StateView, demands, in_order
 from whydiff.explain.causes._shape import in_pieces
@@ -34,6 +34,7 @@ __all__ = [
     "Finding",
     "JointView",
     "StateView",
+    "Undone",
     "View",
     "activation",
     "as_traced_anew",

@@ -9,12 +9,13 @@ from typing import Any
 from whydiff.capturing.adapters import Role, for_framework
 from whydiff.explain.case import Case
 from whydiff.explain.causes._explained import View
-from whydiff.explain.read_alike import casts_apart, given_back, told_apart
+from whydiff.explain.read_alike import casts_and_others, given_back, told_apart
+from whydiff.explain.restoring import HELD
 from whydiff.explain.rounded_numbers import all_given_back, numbers_back
 from whydiff.explain.sides import SIDES
-from whydiff.numbers.casts import Cast
+from whydiff.numbers.casts import Cast, farther_than_rounding
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
-from whydiff.records import Call, Event, Intervention, Remedy
+from whydiff.records import Call, Event, Intervention, Leaf, Remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
 
 def _whole_cast(case: Case) -> tuple[Cast, tuple[Intervention, ...]] | None:
     found = undone(case)
-    if found is None:
+    if found is None or found.changed:
         return None
     if not _all_parameters(case, SIDES.index(found.cast.rounded)) and case.experiments.equal_if_told(given_back(case)):
         return None
@@ -138,14 +139,18 @@ class Undone:
     """How one side computes in a narrower dtype on the other side's tensors, rounded, whatever else differs.
 
     Attributes:
-        cast: of every tensor that differs.
+        cast: of every tensor that differs, but for ``changed``.
         dtypes: interventions that let the candidate's ops compute in the reference's dtypes.
         put_in: what makes the reference that side: the candidate's tensors and dtypes.
+        back: gives the candidate the reference's tensors; of those that were changed too, their dtype alone.
+        changed: state (the reference's, the candidate's) that was cast alike and holds other values besides.
     """
 
     cast: Cast
     dtypes: tuple[Intervention, ...]
     put_in: tuple[Intervention, ...]
+    back: tuple[Intervention, ...]
+    changed: tuple[tuple[Leaf, Leaf], ...] = ()
 
 
 def undone(case: Case) -> Undone | None:
@@ -156,7 +161,8 @@ def undone(case: Case) -> Undone | None:
 def _undone(case: Case) -> Undone | None:
     if any(ours.spec.dtype == theirs.spec.dtype for ours, theirs in told_apart(case)):
         return None
-    casts = [cast for cast in casts_apart(case) if cast.changed]  # else either side may be the rounded one
+    casts, changed = casts_and_others(case)
+    casts = tuple(cast for cast in casts if cast.changed)  # else either side may be the rounded one
     if len({(cast.rounded, cast.wide, cast.narrow) for cast in casts}) != 1 or casts[0].stored != casts[0].narrow:
         return None
     cast = casts[0]
@@ -164,9 +170,32 @@ def _undone(case: Case) -> Undone | None:
     written = [{e.spec.dtype for c in one.calls if _computes(case, c) for e in c.writes} for one in case.traces]
     if cast.narrow in written[1 - side] or cast.narrow not in written[side]:
         return None
-    back = given_back(case)
+    if not all(_is_changed(case, pair, cast) for pair in changed):
+        return None
+    back = given_back(case, [pair for pair in told_apart(case) if pair not in changed])
     held = tuple(Intervention(i.name, i.value or i.target, i.target if i.value else None) for i in back)
-    return Undone(cast, _dtypes(case, cast, 1), (*held, *numbers_back(case, "reference"), *_dtypes(case, cast, 0)))
+    as_theirs = tuple(Intervention(HELD, theirs.name, ours.spec.dtype) for ours, theirs in changed)
+    as_ours = tuple(Intervention(HELD, ours.name, theirs.spec.dtype) for ours, theirs in changed)
+    return Undone(
+        cast,
+        _dtypes(case, cast, 1),
+        (*held, *as_ours, *numbers_back(case, "reference"), *_dtypes(case, cast, 0)),
+        (*back, *as_theirs),
+        changed,
+    )
+
+
+def _is_changed(case: Case, pair: tuple[Leaf, Leaf], cast: Cast) -> bool:
+    """Whether state was cast alike and holds other values besides: by more than another way of rounding makes of them."""
+    ours, theirs = pair
+    side = SIDES.index(cast.rounded)
+    dtypes = pair[1 - side].spec.dtype, pair[side].spec.dtype
+    if not (ours.is_state and theirs.is_state) or dtypes != (cast.wide, cast.narrow):
+        return False
+    if ours.spec.shape != theirs.spec.shape or theirs.storage < 0 or ours.storage < 0:
+        return False
+    wide, narrow = (case.payload(leaf, SIDES[i]) for leaf, i in ((pair[1 - side], 1 - side), (pair[side], side)))
+    return farther_than_rounding(wide, narrow)
 
 
 def _dtypes(case: Case, cast: Cast, side: int) -> tuple[Intervention, ...]:

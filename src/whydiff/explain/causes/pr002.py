@@ -9,6 +9,7 @@ from whydiff.explain.case import Case
 from whydiff.explain.causes import CauseRule
 from whydiff.explain.causes._explained import Finding, View, causes_of, distance
 from whydiff.explain.causes._precision import in_the_other_dtype, narrowing, to_be_allowed, whole_cast
+from whydiff.explain.restoring import HELD
 from whydiff.numbers.casts import Cast
 from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Cause, Evidence, Intervention, Remedy, Verdict
@@ -112,8 +113,8 @@ class NarrowerDtype(CauseRule):
 
     def of_whole(self, case: Case, cast: Cast, interventions: tuple[Intervention, ...]) -> Cause:
         """A side that is the other, cast as a whole, as one cause; ``interventions`` take that away."""
-        named = [item.target for item in interventions if item.name != "set-dtype"]
-        ops = len(interventions) - len(named)
+        named = [item.target for item in interventions if item.name not in ("set-dtype", HELD)]
+        ops = sum(item.name == "set-dtype" for item in interventions)
         return self.cause(
             site=str(next((one.place.at("") for one in case.localization.origins), named[0])),
             verdict=Verdict.PRECISION,

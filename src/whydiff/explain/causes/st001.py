@@ -47,7 +47,9 @@ class ParameterDiffers(CauseRule):
 
     How it is verified:
         The candidate runs again with the reference's tensor in its place (``restore-state``); the
-        outputs must become equal bit for bit, or the origins that read the tensor must vanish. A tensor
+        outputs must become equal bit for bit, or the origins that read the tensor must vanish. Beside a
+        cast of the whole side it is given in the dtype that the candidate holds (``restore-values``), and
+        proven together with the cast (PR002). A tensor
         that changes nothing on this input is called inert.
 
     References:

@@ -208,6 +208,14 @@ class Executor(ABC):
         """`adopt_foreign`, and where another value lies."""
         return self.adopt_foreign(payload)
 
+    def held_in(self, value: Value, dtype: str) -> Value:
+        """A value cast once to another dtype, as the framework casts it; itself if it has that dtype.
+
+        Raises:
+            ReplayError: this replay cannot.
+        """
+        raise ReplayError("This replay cannot hold a value in another dtype.", expected=dtype)
+
     @abstractmethod
     def copy(self, value: Value) -> Value:
         """A value of its own memory, with the same layout where the framework has layouts."""

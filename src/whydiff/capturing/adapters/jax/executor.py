@@ -259,6 +259,10 @@ class Executor(ArrayReplay):
         """A host array with a payload's bits."""
         return values.from_payload(payload)
 
+    def held_in(self, value: Any, dtype: str) -> Any:
+        """A host array of another dtype, rounded to nearest."""
+        return values.host(value).astype(np.dtype(dtype))
+
     def copy(self, value: Any) -> Any:
         """A host array of its own."""
         return np.array(values.host(value))

@@ -20,6 +20,7 @@ from whydiff.capturing.adapters.jax.tapped import Plan, evaluate, nothing
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
 
+_RESTORED = ("restore-state", "restore-values", "restore-input")
 DISPATCH = "dispatch"
 """``set-flag dispatch = "op by op"``: execute every equation alone instead of the compiled program."""
 
@@ -35,7 +36,7 @@ TRACE_ANEW = "trace-anew"
 
 def supported(intervention: Intervention, reached: Reached) -> bool:
     """Whether `Changes` knows how to carry this out."""
-    if intervention.name in ("restore-state", "restore-input"):
+    if intervention.name in _RESTORED:
         return any(name == intervention.target for name, _, _ in reached.arrays.values())
     if intervention.name == "set-scalar":
         return intervention.target in reached.owners
@@ -64,7 +65,7 @@ class Changes:
         for item in interventions:
             if not supported(item, reached):
                 raise UsageError("This intervention cannot be carried out on a live run.", actual=str(item))
-            if item.name in ("restore-state", "restore-input"):
+            if item.name in _RESTORED:
                 self._restore(item, donor)
             elif item.name == "set-scalar":
                 self.scalars.append(item)
@@ -94,7 +95,8 @@ class Changes:
             )
         for key, (name, _, array) in self.reached.arrays.items():
             if name == item.target:
-                self.swap[key] = values.as_like(value, array) if values.is_key(array) else value
+                alike = values.is_key(array) or item.name == "restore-values"  # in the dtype that is held
+                self.swap[key] = values.as_like(value, array) if alike else value
 
     # ------------------------------------------------------------------ before the run
 

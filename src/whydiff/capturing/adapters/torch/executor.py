@@ -383,6 +383,10 @@ class Executor(Comparing):
         """A tensor of this framework with a payload's bits."""
         return from_payload(payload)
 
+    def held_in(self, value: torch.Tensor, dtype: str) -> torch.Tensor:
+        """A tensor of another dtype, rounded to nearest."""
+        return value.detach().to(dtype_of(dtype))
+
     def copy(self, value: torch.Tensor) -> torch.Tensor:
         """A clone with the same strides."""
         return value.clone()

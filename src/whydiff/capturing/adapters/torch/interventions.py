@@ -20,6 +20,7 @@ from whydiff.capturing.adapters.torch.state import LiveLeaf, Roots, inputs_of, s
 from whydiff.errors import UsageError
 from whydiff.records import Intervention
 
+_RESTORED = ("restore-state", "restore-values")
 DRAW_FROM = "draw-from"
 OTHER_ROWS = "other-rows"
 """Its value: the first common row, how many there are, and what the others become.
@@ -30,7 +31,7 @@ That is ``"zeros"``, ``"copies"`` of the common ones, or their ``"opposites"`` (
 
 def supported(intervention: Intervention, roots: Roots, tensors: Sequence[tuple[str, torch.Tensor]]) -> bool:
     """Whether `applied` knows how to carry this out on a live target."""
-    if intervention.name == "restore-state":
+    if intervention.name in _RESTORED:
         return any(leaf.name == intervention.target for leaf in _state(roots))
     if intervention.name in ("set-scalar", "set-mode"):
         return _module(intervention, roots) is not None
@@ -58,12 +59,13 @@ def applied(
     """Carry interventions out for the length of the block and undo them, whatever happens inside.
 
     Args:
-        donor: executor of the other side; supplies the tensors of ``restore-state`` and ``restore-input``.
+        donor: executor of the other side; supplies the tensors of ``restore-state``, ``restore-values`` (cast once to
+            the dtype that is held) and ``restore-input``.
 
     Yields:
         (args, kwargs) with inputs replaced where asked.
     """
-    restoring = any(intervention.name == "restore-state" for intervention in interventions)
+    restoring = any(intervention.name in _RESTORED for intervention in interventions)
     state = {leaf.name: leaf for leaf in _state(roots)} if restoring else {}
     with ExitStack() as stack:
         updates = [item for item in interventions if item.name in INTERVENTIONS]
@@ -75,11 +77,13 @@ def applied(
         for intervention in interventions:
             if intervention in updates or intervention in drawing:
                 continue
-            if intervention.name == "restore-state":
+            if intervention.name in _RESTORED:
                 leaf = state.get(intervention.target)
                 if leaf is None:
                     raise _unknown(intervention)
-                stack.enter_context(_restored(leaf, _donated(donor, intervention)))
+                value = _donated(donor, intervention)
+                held = value.to(leaf.tensor.dtype) if intervention.name == "restore-values" else value
+                stack.enter_context(_restored(leaf, held))
             elif intervention.name == "set-scalar":
                 found = _module(intervention, roots)
                 if found is None:
