@@ -359,6 +359,20 @@ def test_memory_without_elements_holds_nothing_that_nobody_wrote() -> None:
     assert not whydiff.compare(lambda: torch.empty(0, 3), lambda: torch.empty(0, 3)).causes
 
 
+@pytest.mark.parametrize("jax", [False, True])
+def test_tensors_without_elements_are_no_agreement_and_no_difference_whatever_made_them(jax: bool) -> None:
+    library = pytest.importorskip("jax.numpy") if jax else torch
+    for other in (library.zeros, library.ones):
+        found = whydiff.compare(lambda: library.ones((0, 3)), lambda other=other: other((0, 3)))
+        assert found.verdict is Verdict.INCONCLUSIVE, found.reason
+        assert jax or "nothing could be compared" in found.reason
+    shapes = whydiff.compare(lambda: library.ones((0, 3)), lambda: library.zeros((0, 4)))
+    assert shapes.verdict in (Verdict.INCOMPARABLE, Verdict.SEMANTIC)  # another shape is a difference
+    x = library.ones(3)
+    inside = whydiff.compare(lambda: (x * 2)[:0] + 1, lambda: (x * 3)[:0] + 1)
+    assert inside.verdict is Verdict.INCONCLUSIVE and "does not reach the outputs" in inside.reason
+
+
 def in_words(say: Any) -> Any:
     net = model()
 

@@ -148,7 +148,7 @@ def nothing_compared(found: Anchor, inside: Inside) -> Judged:
     """No output was compared: that is no agreement."""
     if found.compared:
         return None
-    if inside.verdict is not Verdict.IDENTICAL and (inside.unpaired or not inside.agree):
+    if inside.verdict is not Verdict.IDENTICAL and not (inside.agree and (found.hollow or not inside.unpaired)):
         return inside.verdict, inside.reason
     lone = found.having("lone")
     if len({one.comparison.only for one in lone}) > 1 and len(lone) == len(found.outputs):  # each side has its own

@@ -92,6 +92,11 @@ class Anchor:
         """Whether every output was compared and is bit-equal."""
         return self.agree and not self.having("lone", "unreadable", "undecided")
 
+    @property
+    def hollow(self) -> bool:
+        """Whether both sides returned the same, and no number in it: tensors without elements, None beside them."""
+        return bool(self.outputs) and not self.substitute and all(one.found == "nothing" for one in self.outputs)
+
     def counts(self) -> tuple[Count, ...]:
         """Outputs that were not compared, by reason."""
         reasons: dict[str, list[str]] = {}
