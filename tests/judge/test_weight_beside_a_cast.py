@@ -78,6 +78,15 @@ def test_a_changed_tensor_and_the_cast_are_both_proven(
     assert not any(str(name).endswith(changed) for name in cast.evidence[0].data["names"])  # it is no rounding
 
 
+def test_a_weight_that_is_no_number_is_no_other_way_to_the_same_values() -> None:
+    def no_number(model: Tabled) -> None:
+        model.down.weight[3, 1] = torch.nan
+
+    found = compared(no_number, torch.bfloat16)
+    assert found.verdict is Verdict.UNSTABLE
+    assert {c.code: c.status for c in found.causes} == {"ST001": "confirmed", "PR002": "confirmed"}
+
+
 def test_the_reference_may_be_the_cast_side() -> None:
     is_named_and_proven(compared(weight, torch.float16, turned=True), "ST001")
 

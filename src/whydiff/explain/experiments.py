@@ -257,6 +257,23 @@ class Experiments:
         ours = self.lifted(opposite(on), wide).outputs
         return _apart(sides, ours, self.lifted(on, wide, interventions).outputs)
 
+    def unlike_in_float64(self, interventions: Sequence[Intervention]) -> bool:
+        """Whether, lifted to float64, NaN or infinity stands on one side only with the candidate under interventions.
+
+        `apart_in_float64` measures what is finite on both sides. False also where it cannot be told.
+        """
+        changed, wide = self._on("candidate"), Lift("float64")
+        if not _can_be_lifted(changed, interventions) or replayable(changed.sides.reference):
+            return False
+        try:
+            wanted = self.lifted("reference", wide).outputs
+            given = self.lifted("candidate", wide, interventions).outputs
+        except WhydiffError:
+            return False
+        pairs = [_counterparts(changed.sides, slot, one, given[slot]) for slot, one in wanted.items() if slot in given]
+        alike = (both for both in pairs if both[0].bits.shape == both[1].bits.shape and not is_integer(both[0].dtype))
+        return any(Difference.between(*both).special for both in alike)
+
     def moves_in_float64(self, interventions: Sequence[Intervention], *, on: Side = "candidate") -> float | None:
         """How far one side's outputs, lifted to float64, move under interventions on that side.
 

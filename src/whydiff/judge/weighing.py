@@ -114,7 +114,7 @@ def _harmless(case: Case, cause: Cause, acting: Sequence[Cause]) -> bool:
     if not others:
         return False
     apart = case.experiments.apart_if_told(tuple(others))  # None: the experiment stands
-    return apart is not None and apart <= SCALING_FLOOR
+    return apart is not None and apart <= SCALING_FLOOR and not case.experiments.unlike_in_float64(tuple(others))
 
 
 def folded(case: Case, scaling: Scaling | None) -> Evidence | None:
