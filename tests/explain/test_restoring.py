@@ -94,7 +94,12 @@ def test_a_live_run_is_given_it_in_the_dtype_that_it_holds(make: Any, dtypes: tu
 
 def test_values_alone_are_put_back_where_the_dtypes_differ() -> None:
     item = Intervention("restore-state", "weight")
-    for dtypes, name in ((("float32", "float16"), "restore-values"), (("float32", "float32"), "restore-state")):
+    for dtypes, name in (
+        (("float32", "float16"), "restore-values"),
+        (("float32", "float32"), "restore-state"),
+        (("complex64", "float32"), "restore-state"),
+        (("complex64", "complex128"), "restore-values"),
+    ):
         sides = sides_of(held_in_torch(dtypes)[:2])
         found = by_values((sides.reference, sides.candidate), (item, Intervention("set-mode", "", False)))
         assert [one.name for one in found] == [name, "set-mode"]

@@ -19,6 +19,7 @@ from typing import Any
 from whydiff.capturing.adapters import executor_of
 from whydiff.errors import ReplayError
 from whydiff.explain.sides import Sides
+from whydiff.numbers.tolerance import UNIT_ROUNDOFF
 from whydiff.records import Intervention, Trace
 
 VALUES, HELD = "restore-values", "hold-in"
@@ -27,12 +28,16 @@ RESTORED = frozenset({"restore-state", "restore-input", VALUES})
 
 
 def by_values(traces: tuple[Trace, Trace], interventions: Sequence[Intervention]) -> tuple[Intervention, ...]:
-    """The same; state that the candidate (the second) holds in another dtype is put back by its values alone."""
+    """The same; state that the candidate (the second) holds in another dtype is put back by its values alone.
+
+    That is of dtypes between which a cast only rounds: a whole number is no rounding, nor is a real part.
+    """
     dtypes = [{leaf.name: leaf.spec.dtype for leaf in trace.leaves} for trace in traces]
 
     def is_held_otherwise(item: Intervention) -> bool:
-        ours, theirs = dtypes[0].get(item.value or item.target), dtypes[1].get(item.target)
-        return item.name == "restore-state" and None not in (ours, theirs) and ours != theirs
+        ours, theirs = dtypes[0].get(item.value or item.target, ""), dtypes[1].get(item.target, "")
+        rounds = {ours, theirs} <= UNIT_ROUNDOFF.keys() and ours.startswith("complex") == theirs.startswith("complex")
+        return item.name == "restore-state" and rounds and ours != theirs
 
     return tuple(replace(item, name=VALUES) if is_held_otherwise(item) else item for item in interventions)
 
