@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from whydiff.capturing.adapters import for_framework
+from whydiff.pair.align.entries import by_entry
+from whydiff.pair.align.steps import numbering
 from whydiff.records import (
     Alignment,
     Call,
@@ -133,6 +135,12 @@ def tagged(ops: Iterable[Op]) -> list[Op]:
     return [replace(op, tag=n) for n, op in enumerate(ops)]
 
 
+def counted_steps(reference: RecordedTrace, candidate: RecordedTrace) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Each call's step as the alignment counts them: those of a resumed run go on from where the other had come to."""
+    _, *steps = numbering(reference, candidate)
+    return by_entry((reference.calls, candidate.calls), steps)
+
+
 def check(alignment: Alignment, reference: RecordedTrace, candidate: RecordedTrace) -> None:
     """Every invariant that `Alignment` documents, and that only like pairs with like."""
     for side, unpaired, views, recorded in (
@@ -145,14 +153,16 @@ def check(alignment: Alignment, reference: RecordedTrace, candidate: RecordedTra
         visible = [call.index for call in recorded.calls if call.kind != "view"]
         assert sorted([*paired, *unpaired]) == visible
         assert views == len(recorded.calls) - len(visible)
+    steps = counted_steps(reference, candidate)
     for pair in alignment:
         left, right = reference.calls[pair.reference], candidate.calls[pair.candidate]
+        assert steps[0][left.index] == steps[1][right.index]
         assert pair.how
         one, other = (
             for_framework(t.framework).function(c.site.op) for t, c in ((reference, left), (candidate, right))
         )
         assert one == other
-        for part in ("phase", "step", "rank"):
+        for part in ("phase", "rank"):
             assert getattr(left.site, part) == getattr(right.site, part)
         assert left.kind == right.kind
 

@@ -60,10 +60,10 @@ def _likely(reference: Side, candidate: Side, paired: Path) -> Path:
 
 
 def _functions(side: Side) -> list[Hashable]:
-    """Per call what it computes, on how many tensors, and the parameter of both runs that it writes over."""
+    """Per call what it computes in which phase and step, on how many tensors, and the parameter of both that it updates."""
     return [
-        (function, call.kind, call.site.phase, len(call.reads), updated)
-        for function, call, updated in zip(side.functions, side.calls, side.updated, strict=True)
+        (function, call.kind, call.site.phase, step, len(call.reads), updated)
+        for function, step, call, updated in zip(side.functions, side.steps, side.calls, side.updated, strict=True)
     ]
 
 
