@@ -55,3 +55,23 @@ def test_a_dtype_of_the_same_range_hides_nothing() -> None:
     found = compared(100.0, torch.nan_to_num, dtype=torch.bfloat16)
     assert found.verdict is Verdict.PRECISION, found.reason
     assert not [cause for cause in found.causes if cause.code.startswith("OV")]
+
+
+@pytest.mark.parametrize("mistake", ["rows", "activation"])
+@pytest.mark.parametrize("hide", [to_limits, torch.nan_to_num])
+def test_one_that_no_output_feels_explains_no_mistake_beside_it(hide: Any, mistake: str) -> None:
+    layer = torch.nn.Linear(16, 8)
+    torch.nn.init.orthogonal_(layer.weight)
+
+    def program(dtype: torch.dtype, wrong: bool) -> Any:
+        def run() -> torch.Tensor:
+            act = torch.relu if wrong and mistake == "activation" else torch.nn.functional.gelu
+            x = Q.roll(1, 0) if wrong and mistake == "rows" else Q
+            out = act(torch.nn.functional.linear(x.to(dtype), layer.weight.to(dtype)) - 0.5)
+            unfelt = hide((x * 1000).to(dtype) * (Q.flip(1) * 1000).to(dtype)) * 0
+            return (out + unfelt.mean(-1, keepdim=True)).float()
+
+        return run
+
+    found = whydiff.compare(program(torch.float32, False), program(torch.float16, True))
+    assert found.verdict not in (Verdict.UNSTABLE, Verdict.PRECISION, Verdict.ROUNDING), found.reason

@@ -22,8 +22,8 @@ from whydiff.judge.as_run import special_numbers
 from whydiff.judge.claims import Claims
 from whydiff.judge.each_origin import lost_digits
 from whydiff.judge.weighing import folded
-from whydiff.numbers.tolerance import CANCELLED_SHARE, SCALING_FLOOR, UNIT_ROUNDOFF
-from whydiff.records import Cause, Origin, Verdict, has_ops
+from whydiff.numbers.tolerance import CANCELLED_SHARE, PRECISION_CLASS_RATIO, SCALING_FLOOR, UNIT_ROUNDOFF
+from whydiff.records import Cause, Intervention, Origin, Verdict, has_ops
 from whydiff.records.finding import NOT_MADE_OF
 
 _UNDECIDED = (Verdict.ROUNDING, Verdict.PRECISION, Verdict.INCONCLUSIVE)
@@ -220,9 +220,29 @@ def _of_numbers(
     hidden = [one for one in causes if one.verdict is Verdict.UNSTABLE and one.status in ("confirmed", "located")]
     if not hidden or hidden[0].inert or worst.verdict not in _UNDECIDED or not _coarse(case):
         return ""
+    if not _responsible(case, hidden[0], scaling):
+        return ""
     return (
         f"{hidden[0].name} at {hidden[0].site}, shown by experiment, and more than half of the outputs' digits are lost"
     )
+
+
+def _responsible(case: Case, hidden: Cause, scaling: Scaling | None) -> bool:
+    """Whether the outputs agree in float64, where it does not overflow, if need be with the reference's op in its place.
+
+    What hides an overflow by the limits of the narrow dtype is another number in the code, and cuts in float64 too. What
+    is left beside it is another function, which no overflow explains.
+    """
+    if scaling is not None and agrees(scaling.program.lifted):
+        return True
+    sites = {str(site): call for call in case.candidate.calls for site in (call.site, *(e.site for e in call.writes))}
+    call = sites.get(hidden.site)
+    pair = next((pair for pair in case.alignment.pairs if call is not None and pair.candidate == call.index), None)
+    if call is None or pair is None:
+        return False
+    put = Intervention("replace-op", str(call.site), str(case.reference.calls[pair.reference].site))
+    plain, left = (case.experiments.apart_if_told(items) for items in ((), (put,)))
+    return plain is not None and left is not None and left * PRECISION_CLASS_RATIO < plain
 
 
 def _coarse(case: Case) -> bool:
